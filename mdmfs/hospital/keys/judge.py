@@ -68,12 +68,14 @@ def holding(files: Sequence[FileRecord], answers: Mapping[str, Sequence[Held]]) 
     return {name for name, held in answers.items() if any(map(is_one, files, held))}
 
 
-def are_open(files: Sequence[FileRecord], answers: Mapping[str, Sequence[Held]]) -> bool:
-    """Tell whether k of those that answer hold shares of the present key of each file: ``answers`` as there."""
-    return all(
-        sum(held.share is not None and held.share.generation == file.generation for held in each) >= file.threshold
-        for file, *each in zip(files, *answers.values(), strict=True)
-    )
+def open_with(files: Sequence[FileRecord], answers: Mapping[str, Sequence[Held]]) -> set[Guid]:
+    """Name the files of which k of those that answer hold shares of the present key: ``answers`` as there."""
+
+    def is_open(file: FileRecord, each: Sequence[Held]) -> bool:
+        shares = [held.share for held in each if held.share is not None]
+        return sum(share.generation == file.generation for share in shares) >= file.threshold
+
+    return {file.guid for file, *each in zip(files, *answers.values(), strict=True) if is_open(file, each)}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -59,7 +59,7 @@ def adopt(
     Shares go to the keystores that were not ``given`` them. A file that is gone by now, or has a later key, stays so.
     """
     if note is not None:
-        drop(tx, note)
+        tx.outbox.drop(RENEWALS, [note])
     adopted: list[Guid] = []
     for generation, threshold, check, shipment in renewals:
         file = tx.catalogue.file(shipment.guid)
@@ -92,16 +92,11 @@ class _Note(msgspec.Struct, frozen=True, array_like=True):
 
 
 def note(tx: Transaction, hospital: Hospital, renewals: Sequence[Renewal]) -> int:
-    """Note new keys that no keystore has yet; gives the number by which ``adopt`` or ``drop`` ends the note."""
+    """Note new keys that no keystore has yet; gives the number by which ``adopt`` ends the note."""
     whole = deposits(tx, [one.shipment for one in renewals])
     sealed = {keystore: hospital.seal.seal(keystore, deposit) for keystore, deposit in whole.items()}
     keys = [(one.shipment.guid.octets, one.generation, one.threshold, one.check) for one in renewals]
     return tx.outbox.push(RENEWALS, RENEWALS, b"", msgspec.msgpack.encode(_Note(keys, sealed)))
-
-
-def drop(tx: Transaction, number: int) -> None:
-    """Forget a note: what it tells of is the files' own, or never will be."""
-    tx.outbox.drop(RENEWALS, [number])
 
 
 def noted(tx: Transaction, hospital: Hospital) -> list[tuple[int, list[Renewal]]]:

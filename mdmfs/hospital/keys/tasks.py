@@ -18,7 +18,7 @@ from mdmfs.hospital.kept.audit import AuditRecord, Event
 from mdmfs.hospital.keys import amends, renewals
 from mdmfs.hospital.keys.currency import behind, is_effective
 from mdmfs.hospital.keys.introduction import give_first, introduce
-from mdmfs.hospital.keys.judge import Fault, Held, Verdict, are_open, holding, judge, latest_held
+from mdmfs.hospital.keys.judge import Fault, Held, Verdict, holding, judge, latest_held, open_with
 from mdmfs.hospital.keys.recount import show_held
 from mdmfs.hospital.keys.selection import Selection
 from mdmfs.hospital.pages import PAGE
@@ -157,7 +157,7 @@ class Task:
         self._note_change(await hospital.store.write(lambda tx: renewals.adopt(tx, hospital, new, given, note)))
 
     async def settle(self, note: int, new: Sequence[renewals.Renewal]) -> bool:
-        """Make keys the files' own that were noted, unless the old ones still open them; tells whether they are now.
+        """Make keys the files' own that were noted, but where the old ones still open them; tells whether all are now.
 
         Raises ``BusyError`` where fewer keystores answer than make a key: then the note stays, and is settled later.
         """
@@ -168,11 +168,10 @@ class Task:
         if len(answers) < hospital.threshold:
             message = f"only {len(answers)} of the {hospital.threshold} keystores that make a key tell what they hold"
             raise BusyError(message, what_to_do="see to the keystores; it is looked at again within ten minutes")
-        if are_open(files, answers):
-            await hospital.store.write(functools.partial(renewals.drop, number=note))
-            return False
-        self._note_change(await hospital.store.write(lambda tx: renewals.adopt(tx, hospital, new, note=note)))
-        return True
+        left = open_with(files, answers)
+        closed = [one for one in new if one.shipment.guid not in left]
+        self._note_change(await hospital.store.write(lambda tx: renewals.adopt(tx, hospital, closed, note=note)))
+        return not left
 
     async def _destroy(self, page: Sequence[FileRecord]) -> None:
         """Destroy what is on record as to go, and in the same transaction what else there is of the same images."""

@@ -400,6 +400,23 @@ async def test_who_has_no_share_of_the_old_keys_gets_new_ones_first(tmp_path: Pa
         assert all([await is_readable(opened, guid) for guid in guids])
 
 
+async def test_a_file_that_was_lost_before_closes_no_other_where_keystores_have_no_room(tmp_path: Path) -> None:
+    """It has nothing to lose, and opens once there is room; the others keep their keys."""
+    async with clinic_with(tmp_path, 2) as opened:
+        (lost, other), twins = opened.files().values(), opened.clinic.keystores
+        for name in (SECOND, THIRD):
+            del twins[name].shelf.page.keys[lost]
+            twins[name].room = 0
+        found = await done(opened, KeyTask.ROTATE)
+        assert "only 1 of the 2 keystores" in found.failure
+        assert await is_readable(opened, other)
+        for name in (SECOND, THIRD):
+            twins[name].room = float("inf")
+        with trio.fail_after(SECONDS):
+            while not await is_readable(opened, lost):  # noqa: ASYNC110 as above
+                await trio.sleep(0.1)
+
+
 async def test_keys_are_new_at_once_where_no_keystore_answers(tmp_path: Path) -> None:
     """They have their shares as soon as they are back."""
     async with clinic_with(tmp_path, 2) as opened:
@@ -518,7 +535,7 @@ async def test_a_rotation_leaves_no_note_whatever_comes_of_it_and_shows_no_share
         values = [Share.parse(share).y for share in new.shipment.shares.values()]
         assert len(values) == len(KEYSTORES)
         assert not any(value in item.payload for value in values)
-        await opened.hospital.store.write(lambda tx: renewals.drop(tx, item.number))
+        await opened.hospital.store.write(lambda tx: tx.outbox.drop(RENEWALS, [item.number]))
         assert (await done(opened, KeyTask.ROTATE)).changed == 1
         assert not noted(opened)
         for twin in opened.clinic.keystores.values():
