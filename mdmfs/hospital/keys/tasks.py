@@ -361,13 +361,13 @@ class Tasks:
         """Settle what a rotation has left that was broken off; False where keystores have yet to say what they have."""
         if self._latest is not None and not self._latest.is_over:
             return True  # what is noted may be its own
-        for note, new in self._hospital.store.read(lambda tx: renewals.noted(tx, self._hospital)):
-            try:
+        try:
+            for note, new in self._hospital.store.read(lambda tx: renewals.noted(tx, self._hospital)):
                 await Task(KeyTask.ROTATE, Selection(), self._hospital).settle(note, new)
-            except MdmfsError as error:
-                log.warning("a rotation that was broken off is not settled yet", reason=error.told_here)
-                return False
-            log.warning("a rotation that was broken off is settled", files=len(new))
+                log.warning("a rotation that was broken off is settled", files=len(new))
+        except MdmfsError as error:
+            log.warning("a rotation that was broken off is not settled yet", reason=error.told_here)
+            return False
         return True
 
     @property

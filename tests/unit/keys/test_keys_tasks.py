@@ -777,6 +777,19 @@ async def test_a_destruction_that_was_killed_goes_on_by_itself(tmp_path: Path, w
         assert opened.hospital.store.read(lambda tx: tx.destructions.all()) == []
 
 
+async def test_what_is_to_be_destroyed_goes_where_noted_keys_do_not_open(tmp_path: Path) -> None:
+    """As after a restore without outbox.key: a rotation that cannot be settled keeps nobody's images."""
+    async with clinic_with(tmp_path, 2) as opened:
+        await killed_in_a_rotation(opened, 0)
+        (item,) = noted(opened)
+        spoilt = item.payload[:-1] + bytes([item.payload[-1] ^ 1])
+        await opened.hospital.store.write(lambda tx: tx.outbox.replace(item, spoilt))
+        selection = Selection(tuple(opened.files().values()))
+        await opened.hospital.store.write(lambda tx: tx.destructions.put(selection.record))
+        opened.nursery.start_soon(Tasks(opened.hospital, opened.nursery).take_up)
+        await until(lambda: not opened.files())
+
+
 @pytest.mark.parametrize("way", ["task", "end"])
 async def test_what_is_destroyed_leaves_no_header_where_hospitald_is_killed_right_after(
     tmp_path: Path, way: str
