@@ -12,7 +12,7 @@ from mdmfs.daemon.nursery import open_plain_nursery
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.kept.escrow import Deposit
 from mdmfs.hospital.keys.amends import Shipment, deposits
-from mdmfs.model.errors import MdmfsError, PeerTimedOutError
+from mdmfs.model.errors import MdmfsError, PeerTimedOutError, PeerUnreachableError
 from mdmfs.model.names import Guid
 from mdmfs.wire.messages.keystores import Outcome
 
@@ -40,6 +40,8 @@ class Given(NamedTuple):
     """Those that were asked and have not, and why."""
     is_safe: bool
     """Whether the files open as before where too few have taken theirs; else no more were asked, lest they do not."""
+    is_certain: bool = True
+    """Whether all answered; who did not may have taken its shares, or take them yet."""
 
 
 async def introduce(hospital: Hospital, shipments: Sequence[Shipment]) -> Introduced:
@@ -77,24 +79,26 @@ async def give_first(
     """
     taken: list[str] = []
     refused: dict[str, str] = {}
+    is_certain = True
     for name in names:
         lacking = hospital.threshold - len(taken)
         if not lacking:
             break
         if name in current and spare <= 0 and lacking > 1:
-            return Given(taken, refused, is_safe=False)
+            return Given(taken, refused, is_safe=False, is_certain=is_certain)
         own = functools.partial(deposits, shipments=[shipment.to(name) for shipment in shipments])
         try:
             outcomes = await _give(hospital, name, hospital.store.read(own)[name])
         except MdmfsError as error:
             refused[name] = str(error)
+            is_certain &= not isinstance(error, PeerTimedOutError | PeerUnreachableError)
             continue
         if all(outcome in _TAKEN for outcome in outcomes):
             taken.append(name)
         else:
             refused[name] = _told(outcomes)
         spare -= name in current and any(outcome in _TAKEN for outcome in outcomes)
-    return Given(taken, refused, is_safe=True)
+    return Given(taken, refused, is_safe=True, is_certain=is_certain)
 
 
 def _told(outcomes: Sequence[Outcome]) -> str:

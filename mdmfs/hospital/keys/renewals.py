@@ -1,7 +1,8 @@
 """New keys of files: they are the files' own once the store says so, and some keystores may have them before.
 
 So they are noted before a keystore is given any, in the outbox, sealed, in a queue that is sent to nobody. What a kill
-leaves there is settled by who starts next: the files have the new keys, unless the old ones still open them.
+leaves there is settled by who starts next: the files have the new keys, unless the old ones still open them. As a
+keystore may take its shares long after whoever sent them gave up, a note goes only when that was so for a while.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from mdmfs.hospital.catalogue.records import FileRecord, FileState
 from mdmfs.hospital.hospital import Hospital
 from mdmfs.hospital.kept.escrow import make_key
 from mdmfs.hospital.keys.amends import Shipment, deposits, ship
-from mdmfs.hospital.ledger.records import RENEWALS
+from mdmfs.hospital.ledger.records import RENEWALS, OutboxItem
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.names import Guid
 from mdmfs.sharing.shamir import Share
@@ -24,7 +25,7 @@ from mdmfs.sharing.shamir import Share
 MOST_LOST: Final = 2**16
 """Rotations of a key that a restored store may have lost; who claims more would use up all generations there are."""
 AT_ONCE: Final = 16
-"""Notes that are settled together; there is mostly one at most."""
+"""Notes that are looked at together; there is mostly one at most."""
 
 
 class Renewal(NamedTuple):
@@ -42,9 +43,11 @@ def new_keys(
     """Make new keys, of the next generation.
 
     ``latest`` are the generations that keystores hold: later ones than ours, where our store was restored, or one lies.
+    What is noted counts, too: a keystore that does not answer may hold it, and takes no other key of its generation.
     """
     files = [file for guid in guids if (file := tx.catalogue.file(guid)) and file.state is not FileState.WITHDRAWN]
-    return [_new_key(hospital, file, _after(file, latest or {})) for file in files]
+    held, sent = latest or {}, _noted_generations(tx)
+    return [_new_key(hospital, file, _after(file, held.get(file.guid, 0), sent.get(file.guid, 0))) for file in files]
 
 
 def adopt(
@@ -72,9 +75,8 @@ def adopt(
     return adopted
 
 
-def _after(file: FileRecord, latest: Mapping[Guid, int]) -> int:
-    held = latest.get(file.guid, 0)
-    return 1 + (held if file.generation < held <= file.generation + MOST_LOST else file.generation)
+def _after(file: FileRecord, *others: int) -> int:
+    return 1 + max(file.generation, *(other for other in others if other <= file.generation + MOST_LOST))
 
 
 def _new_key(hospital: Hospital, file: FileRecord, generation: int) -> Renewal:
@@ -99,13 +101,19 @@ def note(tx: Transaction, hospital: Hospital, renewals: Sequence[Renewal]) -> in
     return tx.outbox.push(RENEWALS, RENEWALS, b"", msgspec.msgpack.encode(_Note(keys, sealed)))
 
 
-def noted(tx: Transaction, hospital: Hospital) -> list[tuple[int, list[Renewal]]]:
-    """Give what was noted and neither adopted nor dropped; raises ``StoreError`` for what does not open."""
-    return [(item.number, _read(hospital, item.payload)) for item in tx.outbox.peek(RENEWALS, limit=AT_ONCE)]
+def noted(tx: Transaction) -> list[OutboxItem]:
+    """Give the notes that were neither adopted nor dropped."""
+    return tx.outbox.peek(RENEWALS, limit=AT_ONCE)
 
 
-def _read(hospital: Hospital, payload: bytes) -> list[Renewal]:
-    told = msgspec.msgpack.decode(payload, type=_Note)
+def _noted_generations(tx: Transaction) -> dict[Guid, int]:
+    keys = [key for item in noted(tx) for key in msgspec.msgpack.decode(item.payload, type=_Note).keys]
+    return {Guid(guid): generation for guid, generation, *_ in sorted(keys)}
+
+
+def read_note(hospital: Hospital, item: OutboxItem) -> list[Renewal]:
+    """Give the new keys of a note; raises ``StoreError`` where it does not open."""
+    told = msgspec.msgpack.decode(item.payload, type=_Note)
     shares: dict[bytes, dict[str, bytes]] = defaultdict(dict)
     for keystore, sealed in told.deposits.items():
         for entry in hospital.seal.open(keystore, sealed).entries:

@@ -21,6 +21,7 @@ from mdmfs.hospital.keys.introduction import give_first, introduce
 from mdmfs.hospital.keys.judge import Fault, Held, Verdict, holding, judge, latest_held, open_with
 from mdmfs.hospital.keys.recount import show_held
 from mdmfs.hospital.keys.selection import Selection
+from mdmfs.hospital.keys.settling import Settling
 from mdmfs.hospital.pages import PAGE
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import BusyError, MdmfsError, UnknownNameError
@@ -145,21 +146,22 @@ class Task:
             spare = len(current) - max(file.threshold for file in page)
             names = [name for name in hospital.keystores.names if name in answers]
             names.sort(key=lambda name: (name in self._unwilling, name in current))
-            shipments = [one.shipment for one in new]
             note = await hospital.store.write(lambda tx: renewals.note(tx, hospital, new))
-            given, refused, is_safe = await give_first(hospital, shipments, names, current=current, spare=spare)
+            found = await give_first(hospital, [one.shipment for one in new], names, current=current, spare=spare)
+            given, refused = found.taken, found.refused
             self._unwilling |= refused
-            if is_safe and len(given) < hospital.threshold:
+            if found.is_safe and len(given) < hospital.threshold:
                 reasons = self._silent | refused
-                if not await self.settle(note, new):  # one may have taken them and could not say so
+                if not await self.settle(note, new, is_certain=found.is_certain):
                     raise _not_taken(given, reasons, hospital.threshold)
                 return
         self._note_change(await hospital.store.write(lambda tx: renewals.adopt(tx, hospital, new, given, note)))
 
-    async def settle(self, note: int, new: Sequence[renewals.Renewal]) -> bool:
+    async def settle(self, note: int, new: Sequence[renewals.Renewal], *, is_certain: bool) -> bool:
         """Make keys the files' own that were noted, but where the old ones still open them; tells whether all are now.
 
-        Raises ``BusyError`` where fewer keystores answer than make a key: then the note stays, and is settled later.
+        One may have taken them and could not say so. The note goes with that, or where it ``is_certain`` that none is
+        on its way. Raises ``BusyError`` where fewer keystores answer than make a key: then the note stays.
         """
         hospital = self._hospital
         found = hospital.store.read(lambda tx: [tx.catalogue.file(one.shipment.guid) for one in new])
@@ -169,8 +171,8 @@ class Task:
             message = f"only {len(answers)} of the {hospital.threshold} keystores that make a key tell what they hold"
             raise BusyError(message, what_to_do="see to the keystores; it is looked at again within ten minutes")
         left = open_with(files, answers)
-        closed = [one for one in new if one.shipment.guid not in left]
-        self._note_change(await hospital.store.write(lambda tx: renewals.adopt(tx, hospital, closed, note=note)))
+        closed, end = [one for one in new if one.shipment.guid not in left], note if is_certain or not left else None
+        self._note_change(await hospital.store.write(lambda tx: renewals.adopt(tx, hospital, closed, note=end)))
         return not left
 
     async def _destroy(self, page: Sequence[FileRecord]) -> None:
@@ -315,6 +317,7 @@ class Tasks:
         self._hospital = hospital
         self._nursery = nursery
         self._latest: Task | None = None
+        self._settling = Settling(hospital, self._settle_one)
 
     async def start(self, task: KeyTask, selection: Selection) -> KeyProgress:
         """Start a task; one that destroys goes on after a kill, by ``take_up``.
@@ -359,16 +362,11 @@ class Tasks:
 
     async def _settle(self) -> bool:
         """Settle what a rotation has left that was broken off; False where keystores have yet to say what they have."""
-        if self._latest is not None and not self._latest.is_over:
-            return True  # what is noted may be its own
-        try:
-            for note, new in self._hospital.store.read(lambda tx: renewals.noted(tx, self._hospital)):
-                await Task(KeyTask.ROTATE, Selection(), self._hospital).settle(note, new)
-                log.warning("a rotation that was broken off is settled", files=len(new))
-        except MdmfsError as error:
-            log.warning("a rotation that was broken off is not settled yet", reason=error.told_here)
-            return False
-        return True
+        is_busy = self._latest is not None and not self._latest.is_over  # what is noted may be its own
+        return is_busy or await self._settling.go_on()
+
+    async def _settle_one(self, note: int, new: Sequence[renewals.Renewal], is_certain: bool) -> bool:  # noqa: FBT001 a port
+        return await Task(KeyTask.ROTATE, Selection(), self._hospital).settle(note, new, is_certain=is_certain)
 
     @property
     def destroyed(self) -> list[Guid]:

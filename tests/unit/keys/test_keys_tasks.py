@@ -24,6 +24,7 @@ from mdmfs.hospital.keys.amends import Shipment, adopt_threshold, deposits
 from mdmfs.hospital.keys.currency import keep_current
 from mdmfs.hospital.keys.introduction import Given, give_first
 from mdmfs.hospital.keys.selection import Selection
+from mdmfs.hospital.keys.settling import LATE
 from mdmfs.hospital.keys.tasks import INTERVAL, SOON, Task, Tasks
 from mdmfs.hospital.ledger.destructions import Destructions
 from mdmfs.hospital.ledger.records import DEPOSIT, RENEWALS, OutboxItem
@@ -39,6 +40,7 @@ from mdmfs.model.errors import (
     BusyError,
     IntegrityError,
     MalformedMessageError,
+    MdmfsError,
     PeerUnreachableError,
     UnknownNameError,
 )
@@ -60,7 +62,7 @@ from mdmfs.wire.messages.key_tasks import (
     KeyTask,
     StartKeyTask,
 )
-from mdmfs.wire.messages.keystores import CERTIFY_PATH, COLLECT_PATH, Certify, Outcome
+from mdmfs.wire.messages.keystores import CERTIFY_PATH, COLLECT_PATH, Certify, Collected, Outcome
 from mdmfs.wire.messages.message import Message
 from mdmfs.wire.service import Reply, Request, Service
 from mdmfs.wire.stream import Address
@@ -473,14 +475,18 @@ async def test_who_took_new_keys_and_could_not_say_so_has_them(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("given", [0, 1, 2])
-async def test_a_rotation_that_was_killed_leaves_each_file_a_key_that_opens_it(given: int, tmp_path: Path) -> None:
+async def test_a_rotation_that_was_killed_leaves_each_file_a_key_that_opens_it(
+    given: int, tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
     """Between a keystore's answer and the note that all have changed over: nobody has to rotate again."""
+    assert autojump_clock.rate == 0
     async with clinic_with(tmp_path, 2) as opened:
         guids = list(opened.files().values())
         plaintext = [await opened.read(guid) for guid in guids]
         new = await killed_in_a_rotation(opened, given)
         opened.nursery.start_soon(Tasks(opened.hospital, opened.nursery).take_up)
-        await until(lambda: not noted(opened))
+        await trio.sleep(LATE + 2 * SOON)
+        assert not noted(opened)
         await opened.deliver()
         for guid in guids:
             opened.hospital.discard(guid)
@@ -512,14 +518,71 @@ async def test_who_starts_without_keystores_settles_a_rotation_when_they_answer(
         assert await is_clean(opened)
 
 
-async def test_a_file_that_goes_meanwhile_gets_no_new_key_back(tmp_path: Path) -> None:
+async def test_new_keys_that_arrive_after_all_others_looked_are_the_files_own(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A keystore on a slow disk takes its shares when whoever sent them was killed long ago."""
+    assert autojump_clock.rate == 0
+    async with clinic_with(tmp_path, 1) as opened:
+        (new,) = await killed_in_a_rotation(opened, 1)
+        guid = new.shipment.guid
+        opened.nursery.start_soon(Tasks(opened.hospital, opened.nursery).take_up)
+        await trio.sleep(2 * SOON)
+        assert await is_readable(opened, guid)
+        put(opened, SECOND, guid, Share.parse(new.shipment.shares[SECOND]))
+        await trio.sleep(2 * SOON)
+        assert not noted(opened)
+        await opened.deliver()
+        assert await is_readable(opened, guid)
+        assert await is_clean(opened)
+
+
+async def test_a_rotation_that_fails_keeps_its_note_while_shares_may_be_on_their_way(tmp_path: Path) -> None:
+    """One did not answer and the next is full; all that have answered opens the files with the old keys."""
+    async with clinic_with(tmp_path, 1) as opened:
+        twins = opened.clinic.keystores
+
+        def is_gone_for_a_moment() -> MdmfsError:
+            twins[SECOND].failure = None
+            return unreachable()
+
+        def answers_a_last_time(answer: Collected) -> Collected:
+            twins[SECOND].failure, twins[SECOND].lie = is_gone_for_a_moment, None
+            return answer
+
+        twins[SECOND].lie, twins[THIRD].room = answers_a_last_time, 0
+        assert "only 1 of the 2 keystores" in (await done(opened, KeyTask.ROTATE)).failure
+        assert noted(opened)
+
+
+async def test_no_generation_is_made_twice_where_those_who_hold_it_do_not_answer(tmp_path: Path) -> None:
+    """They would keep what they have, and the files be closed when they are back."""
+    async with clinic_with(tmp_path, 1) as opened:
+        (new,) = await killed_in_a_rotation(opened, 2)
+        for name in (FIRST, SECOND):
+            opened.clinic.keystores[name].failure = unreachable
+        assert (await done(opened, KeyTask.ROTATE)).changed == 1
+        file = opened.hospital.store.read(lambda tx: tx.catalogue.file(new.shipment.guid))
+        assert file is not None
+        assert file.generation == new.generation + 1
+        for name in (FIRST, SECOND):
+            opened.clinic.keystores[name].failure = None
+        await opened.deliver()
+        assert await is_clean(opened)
+
+
+async def test_a_file_that_goes_meanwhile_gets_no_new_key_back(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
     """Of the others the rotation is settled as ever."""
+    assert autojump_clock.rate == 0
     async with clinic_with(tmp_path, 2) as opened:
         new = await killed_in_a_rotation(opened, 2)
         gone, left = (one.shipment.guid for one in new)
         await take_away(opened.hospital, [gone])
         opened.nursery.start_soon(Tasks(opened.hospital, opened.nursery).take_up)
-        await until(lambda: not noted(opened))
+        await trio.sleep(LATE + 2 * SOON)
+        assert not noted(opened)
         assert list(opened.files().values()) == [left]
         file = opened.hospital.store.read(lambda tx: tx.catalogue.file(gone))
         assert file is None or file.state is FileState.WITHDRAWN
@@ -599,7 +662,8 @@ async def test_a_hospital_whose_store_another_has_taken_over_gives_no_keystore_n
         new = hospital.store.read(lambda tx: renewals.new_keys(tx, hospital, [guid]))
         taken_over = dataclasses.replace(hospital, store=cast("Store", TakenOverStore(hospital.store)))
         given = await give_first(taken_over, [one.shipment for one in new], KEYSTORES, current=KEYSTORES, spare=1)
-        assert given == Given([], dict.fromkeys(KEYSTORES, "another daemon has taken over"), is_safe=True)
+        refused = dict.fromkeys(KEYSTORES, "another daemon has taken over")
+        assert given == Given([], refused, is_safe=True, is_certain=False)
         assert await is_clean(opened)
 
 
