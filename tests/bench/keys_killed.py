@@ -1,4 +1,4 @@
-"""kill -9 of hospital and keystores at random instants of 10,000 registrations: what remains of the keys.
+"""kill -9 of hospital and keystores at random instants of 10,000 registrations, and of rotations: what keys remain.
 
 One of them is killed, or all at once as by a power cut; only whom it met is started again. To start a daemon takes a
 second of a processor, and a hospital that was killed has the PACS list all images anew: both were most of this bench.
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import trio
 
-from mdmfs.demo.processes import running
+from mdmfs.demo.processes import Processes, running
 from mdmfs.demo.site import PROJECT, Site, make_site
 from mdmfs.hospital.catalogue.records import FileState
 from mdmfs.hospital.configuration import HospitalConfiguration
@@ -23,12 +23,26 @@ from mdmfs.wire.messages.key_tasks import KeyTask
 from tests.bench._frame import Bench, Measured
 from tests.bench.many import fill
 from tests.twins.clinic import slice_of
-from tests.twins.killed import THRESHOLD, VICTIMS, files_kept, harvest_until, keys, shares_kept, start
+from tests.twins.killed import (
+    THRESHOLD,
+    VICTIMS,
+    closed,
+    files_kept,
+    harvest_until,
+    keys,
+    rotate_and_kill,
+    shares_kept,
+    start,
+)
 
 REGISTRATIONS = int(os.environ.get("MDMFS_REGISTRATIONS", "10000"))
 """Fewer where somebody only tries the bench."""
 SERIES = 25
 KILLS = (*((name,) for name in VICTIMS), VICTIMS)
+ROTATIONS = 20
+"""That are broken off by a kill of the hospital, at any instant of the time that a whole one takes."""
+PATIENCE = 15.0
+"""Seconds after a start until which all files must open."""
 MOST_OCTETS = REGISTRATIONS * 120
 """Of new images between two kills; each has some 1,100."""
 
@@ -69,12 +83,36 @@ def measure() -> Measured:
             time.sleep(dice.uniform(0.0, 0.2))
             start(processes, *met)
         repaired = keys(site, KeyTask.REPAIR)
+        met_closed, left_closed = broken_off(site, processes, dice)
+        keys(site, KeyTask.ROTATE)
         found = keys(site, KeyTask.VERIFY)
     clean = not (found.faults or found.lost or found.silent or found.failure)
     rows.append((f"in the end, {killed} kills", str(found.files), f"{found.lost} lost", f"clean: {clean}"))
     rows.append((f"repair found {dict(repaired.faults)}", "", "", str(shown_without)))
-    kept = found.files - found.lost - shown_without if clean else 0
+    rows.append(
+        (f"in {ROTATIONS} rotations", f"{met_closed} closed at a kill", f"{left_closed} after {PATIENCE} s", "")
+    )
+    kept = found.files - found.lost - shown_without - left_closed if clean else 0
     return Measured(("killed", "files", "visible", "without k shares"), rows, kept / REGISTRATIONS)
+
+
+def broken_off(site: Site, processes: Processes, dice: random.Random) -> tuple[int, int]:
+    """Rotate all keys, kill, start, and so on; count the files that had no key then, and those that still had none."""
+    configuration = HospitalConfiguration.read(site.hospital_file)
+    met = left = 0
+    began = time.monotonic()
+    keys(site, KeyTask.ROTATE)
+    longest = time.monotonic() - began
+    for _ in range(ROTATIONS):
+        trio.run(rotate_and_kill, configuration, processes.pid("hospital"), dice.uniform(0.0, longest))
+        processes.stop("hospital", signal.SIGKILL)
+        met += closed(site)
+        start(processes, "hospital")
+        end = time.monotonic() + PATIENCE
+        while closed(site) and time.monotonic() < end:
+            time.sleep(0.1)
+        left += closed(site)
+    return met, left
 
 
 BENCH = Bench(measure, bar=1.0)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -14,8 +17,10 @@ from mdmfs.hospital.catalogue.records import FileRecord
 from mdmfs.hospital.configuration import HospitalConfiguration
 from mdmfs.hospital.lmdb_store import LmdbStore
 from mdmfs.keystore.row_shelf import RowDraft, shelf_layout
+from mdmfs.model.errors import MdmfsError
 from mdmfs.model.names import Guid
 from mdmfs.rows.embedded import Embedded
+from mdmfs.sharing.shamir import Share
 from mdmfs.wire.messages.administration import (
     HARVEST_PATH,
     HARVEST_PROGRESS_PATH,
@@ -66,14 +71,42 @@ def files_kept(site: Site) -> list[FileRecord]:
         return store.read(lambda tx: tx.catalogue.files(limit=100_000))
 
 
-def shares_kept(site: Site, guids: list[Guid]) -> list[int]:
-    """Count on how many shelves each file has a share, whether their keystores run or not."""
-    counts = [0] * len(guids)
+def generations_kept(site: Site, guids: list[Guid]) -> list[list[int]]:
+    """Give the generations of what the shelves have of each file, whether their keystores run or not."""
+    found: list[list[int]] = [[] for _ in guids]
     for number in NUMBERS:
         with Embedded.looking(site.keystore_file(number).parent / "shelf", shelf_layout()) as shelf:
-            held = shelf.read(lambda rows: [RowDraft(rows).key(guid) is not None for guid in guids])
-        counts = [before + more for before, more in zip(counts, held, strict=True)]
-    return counts
+            records = shelf.read(lambda rows: [RowDraft(rows).key(guid) for guid in guids])
+        for generations, record in zip(found, records, strict=True):
+            if record is not None:
+                generations.append(Share.parse(record.share).generation)
+    return found
+
+
+def shares_kept(site: Site, guids: list[Guid]) -> list[int]:
+    """Count on how many shelves each file has a share."""
+    return [len(generations) for generations in generations_kept(site, guids)]
+
+
+def closed(site: Site) -> int:
+    """Count the files of which fewer shelves than open them have a share of the present key."""
+    files = files_kept(site)
+    kept = generations_kept(site, [file.guid for file in files])
+    return sum(held.count(file.generation) < THRESHOLD for file, held in zip(files, kept, strict=True))
+
+
+async def rotate_and_kill(configuration: HospitalConfiguration, process: int, seconds: float) -> None:
+    """Start a rotation of all keys, and kill who is at it so many seconds later."""
+    async with trio.open_nursery() as nursery:
+
+        async def run() -> None:
+            with contextlib.suppress(MdmfsError):
+                await run_task(configuration, StartKeyTask(KeyTask.ROTATE))
+
+        nursery.start_soon(run)
+        await trio.sleep(seconds)
+        os.kill(process, signal.SIGKILL)
+        nursery.cancel_scope.cancel()
 
 
 def keys(site: Site, task: KeyTask) -> KeyProgress:
