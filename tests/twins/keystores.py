@@ -97,6 +97,8 @@ class TwinKeystore:
         self.keystore = Keystore(self.shelf, self.hospitals, clock, always_current(*self.hospitals))
         self.delay = 0.0
         self.failure: Callable[[], MdmfsError] | None = None
+        self.fails_at = ""
+        """The path of which alone it fails; empty: of all."""
         self.is_silent = False
         self.room = float("inf")
         """For how many batches of shares more its disk has room; it gives those that it has."""
@@ -128,7 +130,7 @@ class TwinClient:
         twin.calls += 1
         twin.paths.append(path)
         await trio.lowlevel.checkpoint()
-        if twin.failure is not None:
+        if twin.failure is not None and twin.fails_at in {"", path}:
             raise twin.failure()
         if path == REGISTER_PATH:
             twin.room -= 1

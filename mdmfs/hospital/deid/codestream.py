@@ -22,7 +22,6 @@ _FILL: Final = 0xFF
 _MARKER_SIZE: Final = 2
 _LENGTH_SIZE: Final = 2
 
-
 _START: Final = {Form.JPEG: 0xD8, Form.JPEG_LS: 0xD8, Form.JPEG_2000: 0x4F}
 _TILE_BODY: Final = 0x93
 _INTERRUPTION: Final = {

@@ -21,8 +21,6 @@ _DIGITS: Final = b"0123456789"
 _ORDINARY: Final = frozenset(word.encode() for word in ORDINARY)
 _PLAIN: Final = re.compile(rb"(?:[ -~]|[\xc3-\xf4][\x80-\xbf]{1,3}){4,}")
 """ASCII, and what is probably UTF-8."""
-
-
 SLICE: Final = 2**18
 """Bytes that are decoded at once, which takes up to 36 MiB of memory however long a table is."""
 _OVERLAP: Final = 2**10

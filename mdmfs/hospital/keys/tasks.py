@@ -17,11 +17,12 @@ from mdmfs.hospital.incident import note_incident
 from mdmfs.hospital.kept.audit import AuditRecord, Event
 from mdmfs.hospital.keys import amends, renewals
 from mdmfs.hospital.keys.currency import behind, is_effective
+from mdmfs.hospital.keys.holders import DEADLINE, Answers, ask_holders
 from mdmfs.hospital.keys.introduction import give_first, introduce
-from mdmfs.hospital.keys.judge import Fault, Held, Verdict, holding, judge, latest_held, open_with
+from mdmfs.hospital.keys.judge import Fault, Held, Verdict, holding, judge, latest_held
 from mdmfs.hospital.keys.recount import show_held
 from mdmfs.hospital.keys.selection import Selection
-from mdmfs.hospital.keys.settling import Settling
+from mdmfs.hospital.keys.settling import Settling, adopt, settle, tell_of_change
 from mdmfs.hospital.pages import PAGE
 from mdmfs.hospital.store import Transaction
 from mdmfs.model.errors import BusyError, MdmfsError, UnknownNameError
@@ -31,7 +32,6 @@ from mdmfs.wire.messages.message import MAX_BATCH
 
 log = structlog.get_logger()
 
-DEADLINE: Final = 20.0
 INTERVAL: Final = 600.0
 """Seconds between two looks for destructions that were broken off."""
 SOON: Final = 10.0
@@ -39,8 +39,6 @@ SOON: Final = 10.0
 MAX_LINES: Final = 100
 MAX_WAITING: Final = 100
 """Items of the outbox that are counted for each keystore."""
-
-Answers = Mapping[str, Sequence[Held]]
 
 
 class Task:
@@ -151,29 +149,12 @@ class Task:
             given, refused = found.taken, found.refused
             self._unwilling |= refused
             if found.is_safe and len(given) < hospital.threshold:
-                reasons = self._silent | refused
-                if not await self.settle(note, new, is_certain=found.is_certain):
-                    raise _not_taken(given, reasons, hospital.threshold)
+                settled = await settle(hospital, note, new, is_certain=found.is_certain, silent=self._silent)
+                self._changed += len(settled.changed)
+                if not settled.is_whole:
+                    raise _not_taken(given, self._silent | refused, hospital.threshold)
                 return
-        self._note_change(await hospital.store.write(lambda tx: renewals.adopt(tx, hospital, new, given, note)))
-
-    async def settle(self, note: int, new: Sequence[renewals.Renewal], *, is_certain: bool) -> bool:
-        """Make keys the files' own that were noted, but where the old ones still open them; tells whether all are now.
-
-        One may have taken them and could not say so. The note goes with that, or where it ``is_certain`` that none is
-        on its way. Raises ``BusyError`` where fewer keystores answer than make a key: then the note stays.
-        """
-        hospital = self._hospital
-        found = hospital.store.read(lambda tx: [tx.catalogue.file(one.shipment.guid) for one in new])
-        files = [file for file in found if file is not None and file.state is not FileState.WITHDRAWN]
-        answers = await self._ask([file.guid for file in files])
-        if len(answers) < hospital.threshold:
-            message = f"only {len(answers)} of the {hospital.threshold} keystores that make a key tell what they hold"
-            raise BusyError(message, what_to_do="see to the keystores; it is looked at again within ten minutes")
-        left = open_with(files, answers)
-        closed, end = [one for one in new if one.shipment.guid not in left], note if is_certain or not left else None
-        self._note_change(await hospital.store.write(lambda tx: renewals.adopt(tx, hospital, closed, note=end)))
-        return not left
+        self._changed += len(await adopt(hospital, new, given, note))
 
     async def _destroy(self, page: Sequence[FileRecord]) -> None:
         """Destroy what is on record as to go, and in the same transaction what else there is of the same images."""
@@ -187,7 +168,8 @@ class Task:
         self._epoch = epoch
         guids = [file.guid for file in files]
         self.destroyed += b"".join(guid.octets for guid in guids)
-        self._note_change(guids)
+        self._changed += len(guids)
+        tell_of_change(self._hospital, guids)
 
     async def _forget_removed(self) -> None:
         """Let what waits for removed keystores go, unless a key is left of which a share may be among it."""
@@ -203,14 +185,6 @@ class Task:
             for file in page:
                 record = AuditRecord(time=now, event=event, guid=str(file.guid), project=file.project)
                 nursery.start_soon(audit.record, record)
-
-    def _note_change(self, guids: Sequence[Guid]) -> None:
-        """Let what is sealed under old keys go, and wake who tells keystores and mounts."""
-        for guid in guids:
-            self._hospital.discard(guid)
-        self._changed += len(guids)
-        self._hospital.outbox.ring()
-        self._hospital.feed.bell.ring()
 
     async def _judge(self, page: Sequence[FileRecord]) -> None:
         answers = await self._ask([file.guid for file in page])
@@ -258,23 +232,11 @@ class Task:
 
         Rotation asks it no more: keys that are suspected are not to wait for it at each page.
         """
-        found: dict[str, list[Held]] = {}
         passed = self._silent.keys() if self._task is KeyTask.ROTATE else ()
         names = [name for name in self._hospital.keystores.names if name not in passed]
-
-        async def ask(name: str) -> None:
-            deadline = trio.current_time() + DEADLINE
-            try:
-                answer = await self._hospital.keystores.collect_from(name, guids, deadline=deadline)
-            except MdmfsError as error:
-                self._silent[name] = str(error)
-            else:
-                found[name] = [Held.parse(guid, *one) for guid, one in zip(guids, answer, strict=True)]
-
-        async with open_plain_nursery() as nursery:
-            for name in names:
-                nursery.start_soon(ask, name)
-        return found
+        answers, silent = await ask_holders(self._hospital, guids, names)
+        self._silent |= silent
+        return answers
 
     def _note(self, file: FileRecord, verdict: Verdict) -> None:
         self._faults.update(fault.value for fault in verdict.faults.values())
@@ -317,7 +279,7 @@ class Tasks:
         self._hospital = hospital
         self._nursery = nursery
         self._latest: Task | None = None
-        self._settling = Settling(hospital, self._settle_one)
+        self._settling = Settling(hospital)
 
     async def start(self, task: KeyTask, selection: Selection) -> KeyProgress:
         """Start a task; one that destroys goes on after a kill, by ``take_up``.
@@ -364,9 +326,6 @@ class Tasks:
         """Settle what a rotation has left that was broken off; False where keystores have yet to say what they have."""
         is_busy = self._latest is not None and not self._latest.is_over  # what is noted may be its own
         return is_busy or await self._settling.go_on()
-
-    async def _settle_one(self, note: int, new: Sequence[renewals.Renewal], is_certain: bool) -> bool:  # noqa: FBT001 a port
-        return await Task(KeyTask.ROTATE, Selection(), self._hospital).settle(note, new, is_certain=is_certain)
 
     @property
     def destroyed(self) -> list[Guid]:

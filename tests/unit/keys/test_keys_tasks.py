@@ -40,7 +40,6 @@ from mdmfs.model.errors import (
     BusyError,
     IntegrityError,
     MalformedMessageError,
-    MdmfsError,
     PeerUnreachableError,
     UnknownNameError,
 )
@@ -62,7 +61,7 @@ from mdmfs.wire.messages.key_tasks import (
     KeyTask,
     StartKeyTask,
 )
-from mdmfs.wire.messages.keystores import CERTIFY_PATH, COLLECT_PATH, Certify, Collected, Outcome
+from mdmfs.wire.messages.keystores import CERTIFY_PATH, COLLECT_PATH, SET_ACLS_PATH, Certify, Outcome
 from mdmfs.wire.messages.message import Message
 from mdmfs.wire.service import Reply, Request, Service
 from mdmfs.wire.stream import Address
@@ -541,16 +540,7 @@ async def test_a_rotation_that_fails_keeps_its_note_while_shares_may_be_on_their
     """One did not answer and the next is full; all that have answered opens the files with the old keys."""
     async with clinic_with(tmp_path, 1) as opened:
         twins = opened.clinic.keystores
-
-        def is_gone_for_a_moment() -> MdmfsError:
-            twins[SECOND].failure = None
-            return unreachable()
-
-        def answers_a_last_time(answer: Collected) -> Collected:
-            twins[SECOND].failure, twins[SECOND].lie = is_gone_for_a_moment, None
-            return answer
-
-        twins[SECOND].lie, twins[THIRD].room = answers_a_last_time, 0
+        twins[SECOND].failure, twins[SECOND].fails_at, twins[THIRD].room = unreachable, SET_ACLS_PATH, 0
         assert "only 1 of the 2 keystores" in (await done(opened, KeyTask.ROTATE)).failure
         assert noted(opened)
 
